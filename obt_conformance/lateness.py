@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 
 # How often it looks.
 _EVERY_S = 0.1
@@ -16,11 +18,22 @@ class Lateness:
     def __init__(self) -> None:
         # Seconds by which a timer of this process was late, at worst.
         self.worst_s = 0.0
+        self._parts: list[Lateness] = []
 
     @property
     def allowance_s(self) -> float:
         """What a time of the protocol may be exceeded by for it."""
         return _ALLOWANCE * self.worst_s
+
+    @contextlib.contextmanager
+    def part(self) -> Iterator[Lateness]:
+        """The lateness while the context lasts, by itself."""
+        part = Lateness()
+        self._parts.append(part)
+        try:
+            yield part
+        finally:
+            self._parts.remove(part)
 
     async def run(self) -> None:
         """Measure until cancelled."""
@@ -28,4 +41,5 @@ class Lateness:
         while True:
             due = loop.time() + _EVERY_S
             await asyncio.sleep(_EVERY_S)
-            self.worst_s = max(self.worst_s, loop.time() - due)
+            for one in (self, *self._parts):
+                one.worst_s = max(one.worst_s, loop.time() - due)

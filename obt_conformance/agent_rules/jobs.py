@@ -14,9 +14,13 @@ from typing import Any
 from obt_agent.protocol.errors import CODE_OF_KIND
 from obt_agent.protocol.jobs import TERMINAL_STATES
 from obt_conformance.agent_harness import CHECKS, AgentHarness, KitSession, part_bytes
-from obt_conformance.checks import RuleBroken, require
+from obt_conformance.checks import RuleBroken, Untested, require
 from obt_conformance.frames import Frame, JsonObject
 from obt_conformance.wire import Handler
+
+_TRIES = 3
+_MOST_LATE_S = 0.5
+"""Of this process, while it measures how close frames come to each other."""
 
 JOB_CONFLICT = CODE_OF_KIND["job_conflict"]
 
@@ -127,15 +131,20 @@ async def cancelled_first(harness: AgentHarness) -> str:
 @CHECKS.check("JOB-3", "progress comes at most twice a second, and the final's state is a terminal one")
 async def progress(harness: AgentHarness) -> str:
     """Run ten iterations."""
-    job = await _started(harness, num_iterations=10)
-    state = (await job.final()).get("state")
-    require(state in TERMINAL_STATES, f"the final's state is {state!r}")
-    times = [frame.at for frame in job.frames("job.progress")]
-    # Over three intervals: the network may push two frames closer together, and so may this process.
-    least_s = 1.0 - harness.lateness.worst_s
-    for first, fourth in zip(times, times[3:], strict=False):
-        require(fourth - first >= least_s, "more than two a second came")
-    return f"{len(times)} times; {state}"
+    for _ in range(_TRIES):
+        with harness.lateness.part() as lateness:
+            job = await _started(harness, num_iterations=10)
+            state = (await job.final()).get("state")
+        require(state in TERMINAL_STATES, f"the final's state is {state!r}")
+        if lateness.worst_s >= _MOST_LATE_S:
+            continue
+        times = [frame.at for frame in job.frames("job.progress")]
+        # Over three intervals: the network may push two frames closer together, and so may this process.
+        least_s = 1.0 - lateness.worst_s
+        for first, fourth in zip(times, times[3:], strict=False):
+            require(fourth - first >= least_s, "more than two a second came")
+        return f"{len(times)} times; {state}"
+    raise Untested(f"in each of {_TRIES} tries the kit itself stood still for {_MOST_LATE_S:g} s or longer")
 
 
 @CHECKS.check("JOB-4", "bytes and sha256 of the final are those of the text that came")
