@@ -219,15 +219,15 @@ class AgentSession:
             await asyncio.sleep(max(due - now, 0.001))
 
     async def probe(self, within_s: float) -> bool:
-        """Ask for a sign of life; False when nothing at all was heard in time."""
-        before = self.last_heard
-        try:
-            await self.calls.call("state.request", msgspec.Raw(b'{"kinds":[]}'), timeout_s=within_s)
-        # Everything that it has in flight is a sign of life as good as an answer.
-        except Busy:
-            await asyncio.sleep(within_s)
-        except AgentError:
-            pass
+        """Ask for a sign of life; False when nothing at all was heard in time, and this loop was not late."""
+        before, late_at = self.last_heard, self._loop.time() + within_s + _LATE_S
+        with contextlib.suppress(AgentError):
+            try:
+                await self.calls.call("state.request", msgspec.Raw(b'{"kinds":[]}'), timeout_s=within_s)
+            except Busy:  # what it has in flight is as good a sign of life as an answer
+                await asyncio.sleep(within_s)
+        if self._loop.time() > late_at:
+            await asyncio.sleep(_LATE_S)
         return self.alive and self.last_heard > before
 
     # -- reading ------------------------------------------------------------------------------------

@@ -236,6 +236,20 @@ async def test_a_probe_with_all_requests_in_flight_listens_for_anything(
             assert await probing
 
 
+async def test_a_probe_does_not_count_time_in_which_this_process_stood() -> None:
+    async with served(probe_s=0.2) as (hub, socket, _):
+        await online(hub)
+        session = hub._sessions.require("a")  # noqa: SLF001 -- the probe has no public entrance
+        probing = asyncio.create_task(session.probe(0.2))
+        await asyncio.sleep(0)
+        time.sleep(1.5)
+        # The deadline is past, and the answer is read only now.
+        await asyncio.sleep(0.1)
+        assert not probing.done()
+        socket.inbox.put_nowait(codec.encode_notification("link.alive", EMPTY))
+        assert await probing
+
+
 async def test_a_closed_writer_takes_nothing_and_lets_nobody_wait() -> None:
     socket = QueueSocket()
     budget = WaitingBudget(1 << 20)
