@@ -205,7 +205,8 @@ class ServedSubject:
 
     async def close(self) -> None:
         """Take no more requests, and end those that run; their callers get LinkLost."""
-        self.closing = True
-        if self.subscription is not None:
+        # The second of two must not cut short what the first waits for.
+        if self.subscription is not None and not self.closing:
+            self.closing = True
             await self.subscription.drain()
         await self._owner.end(self.calls, "What was asked is not here any more.")

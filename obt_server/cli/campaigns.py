@@ -155,11 +155,18 @@ class _CellLines:
         self._labels = {plan["hash"]: plan["label"] for plan in campaign["plans"]}
         # What was said of each cell, so that nothing is said twice.
         self._said: dict[str, str] = {}
+        # By cell, the attempt that was said to have ended.
+        self._ended: dict[str, int] = {}
 
     def say(self, counts: JsonObject, cells: list[JsonObject]) -> None:
         """Tell of those of which this was not told yet."""
         ended = sum(count for state, count in counts.items() if state in ENDED_CELLS)
         for cell in cells:
+            # News that is older than what was read besides it.
+            if cell["state"] not in ENDED_CELLS and cell["attempt"] <= self._ended.get(cell["id"], 0):
+                continue
+            if cell["state"] in ENDED_CELLS:
+                self._ended[cell["id"]] = cell["attempt"]
             words = _cell_words(cell, self._labels[cell["plan_hash"]])
             if self._said.get(cell["id"]) != words:
                 self._said[cell["id"]] = words

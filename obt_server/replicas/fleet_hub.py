@@ -377,5 +377,5 @@ class FleetHub(LocalSide):
 
     async def end_agent(self, agent_id: str) -> None:
         """End the agent's session wherever it is; while the bus is away, its process finds it in seconds."""
-        await self._local.end_agent(agent_id)
         self._bridge.end(agent_id)
+        await self._local.end_agent(agent_id)
