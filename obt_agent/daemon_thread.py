@@ -88,8 +88,10 @@ class DaemonThread:
                 result: T = await call.answer
                 return result
         except TimeoutError:
-            if not call.answer.cancelled():  # the function itself raised it
-                raise
+            # The function itself raised it, or the answer came in the same turn of a loop that was late.
+            if call.answer.done() and not call.answer.cancelled():
+                late: T = call.answer.result()
+                return late
             with self._lock:
                 self._overdue = not call.returned
             raise Stalled(f"the {self._name} thread did not come back within {deadline_s:g} s") from None

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 
 from obt_agent.daemon_thread import DaemonThread, Stalled
+
+
+async def test_an_answer_that_comes_in_the_same_turn_as_its_deadline_counts() -> None:
+    thread, done = DaemonThread("test"), threading.Event()
+
+    def work() -> int:
+        done.set()
+        return 7
+
+    call = asyncio.create_task(thread.call(work, deadline_s=0.05))
+    await asyncio.sleep(0)
+    # The loop stands past the deadline, and the thread has answered meanwhile.
+    assert done.wait(20)
+    time.sleep(0.5)
+    assert await call == 7
+    thread.close()
 
 
 async def test_no_second_call_is_made_while_one_is_out() -> None:
