@@ -279,6 +279,8 @@ class JobWorker:
             # The agent stops: no final is stored, so that the next process goes on with this job.
             current.task.cancel()
             await asyncio.wait([current.task], timeout=CHECKPOINT_S)
+            if current.stop_cause() == "cancelled":
+                await self._store_cancelled(job, runner)
             raise
         finally:
             if current.cutoff is not None:
@@ -287,6 +289,18 @@ class JobWorker:
             log.error("job.cut_off", job_id=job.job_id)
             return runner.ending(job, await self._records(job), current.stop_cause(), None)
         return current.task.result()
+
+    async def _store_cancelled(self, job: StoredJob, runner: JobRunner) -> None:
+        """Store the final of a job that was cancelled, and had not stopped when the agent did.
+
+        Whoever was told that it is being cancelled does not expect the next process to go on with it.
+        """
+        try:
+            records = await self._store.records(job.job_id)
+            ending = runner.ending(job, records, "cancelled", None)
+            await self._store.finish(job.job_id, ending.state, ending.text, None)
+        except Exception:
+            log.exception("job.cancellation_not_stored", job_id=job.job_id)
 
     async def finish(self, job: StoredJob, ending: JobOutcome) -> None:
         """Store the final, however long the disk takes to have space for it."""

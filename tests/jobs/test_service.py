@@ -197,6 +197,20 @@ async def test_a_running_job_is_cancelled_and_keeps_what_it_had(tmp_path: Path) 
         assert await final(daemon, "j") == {"id": "j", "status": "cancelled"}
 
 
+async def test_a_job_that_is_being_cancelled_when_the_agent_stops_does_not_come_back(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    daemon.stop_within_s = 60
+    async with daemon:
+        daemon.runner.deaf = True
+        await daemon.jobs.start_benchmark(benchmark())
+        await daemon.runner.run_number(1)
+        await daemon.outbox.add_record("j", b"measured")
+        assert await daemon.jobs.cancel("j") == "cancelling"
+    async with Daemon(tmp_path) as after:
+        assert await final(after, "j") == {"id": "j", "status": "cancelled", "records": 1}
+        assert after.runner.runs == []
+
+
 async def test_a_run_that_ignores_its_cancellation_is_cut_off(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path)
     daemon.stop_within_s = 0.01
