@@ -140,8 +140,10 @@ class Credentials:
         Only a candidate that the server calls revoked is dropped: a server's mistake must not cost an agent
         its credential.
         """
-        candidate = credential.source == "candidate"
         with self._lock:
+            kept = self._read(CANDIDATE_FILE)
+            # Another one may have been made since that was shown.
+            candidate = kept is not None and kept.secret == credential.secret.reveal()
             if candidate and revoked:
                 self._folder.remove(CANDIDATE_FILE)
             self._candidate_refused = candidate and not revoked

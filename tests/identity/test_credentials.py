@@ -89,6 +89,19 @@ def test_a_candidate_is_tried_again_when_there_is_no_other(state: StateDir) -> N
     assert shown(credentials).source == "candidate"
 
 
+def test_a_refusal_is_of_the_candidate_that_was_shown(state: StateDir) -> None:
+    credentials = Credentials(state.folder, None)
+    credentials.store_enrolled(Secret("enrolled"))
+    credentials.store_candidate("first")
+    old = shown(credentials)
+    credentials.admitted(old)
+    new = credentials.store_candidate("second")
+    credentials.refused(old, revoked=True)
+    assert shown(credentials).sha256 == new
+    credentials.refused(old, revoked=False)
+    assert shown(credentials).sha256 == new
+
+
 def test_a_revoked_candidate_is_dropped_and_a_revoked_stored_one_kept(state: StateDir) -> None:
     credentials = Credentials(state.folder, None)
     credentials.store_enrolled(Secret("enrolled"))
