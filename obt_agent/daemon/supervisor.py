@@ -64,6 +64,9 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
         self._signals = 0
+        self._reloads = 0
+        # whoever has it reads the configuration and takes it over: an older reading must not come last
+        self._reloading = asyncio.Lock()
 
     async def run(self) -> int:
         """Run until a signal (status 0), or until a root task fails (its error is raised)."""
@@ -163,20 +166,22 @@ class Supervisor:
         self._stop.set()
 
     def _on_hangup(self) -> None:
-        self._own(self._reload(), name="reload")
+        self._reloads += 1
+        self._own(self._reload(), name=f"reload-{self._reloads}")
 
     async def _reload(self) -> None:
         """Read the configuration again; a wrong one is told and changes nothing. Dials at once either way."""
-        self._notifier.reloading()
-        try:
-            await self._adopt(await asyncio.to_thread(reload, self._loaded))
-        except ConfigError as error:
-            for problem in error.problems if isinstance(error, WrongConfig) else [error.message]:
-                log.error("config.refused", problem=str(problem))  # noqa: TRY400 - the text is for the owner
-        finally:
-            self._notifier.ready()
-            self._status_writer.changed()
-            self._components.link.dial_now()
+        async with self._reloading:
+            self._notifier.reloading()
+            try:
+                await self._adopt(await asyncio.to_thread(reload, self._loaded))
+            except ConfigError as error:
+                for problem in error.problems if isinstance(error, WrongConfig) else [error.message]:
+                    log.error("config.refused", problem=str(problem))  # noqa: TRY400 - the text is for the owner
+            finally:
+                self._notifier.ready()
+                self._status_writer.changed()
+                self._components.link.dial_now()
 
     async def _adopt(self, reloaded: Reloaded) -> None:
         config = reloaded.loaded.config
