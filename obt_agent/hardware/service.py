@@ -241,13 +241,13 @@ class HardwareService:
         """Collect when something changed, when a provider is to be probed again, and hourly."""
         collected_at = float("-inf")
         while True:
-            now = time.monotonic()
             try:
-                due = self._inventory_due.is_set() or now - collected_at >= _HOURLY_S
+                due = self._inventory_due.is_set() or time.monotonic() - collected_at >= _HOURLY_S
                 if due or await self._something_changed():
                     self._inventory_due.clear()
+                    collected_at = float("-inf")  # due until it succeeds: nobody may ask again
                     await self.inventory(refresh=self._inventory is not None)
-                    collected_at = now
+                    collected_at = time.monotonic()
             except Stalled as error:
                 log.warning("hardware.inventory_stalled", reason=error.message)
             except Exception:  # one reading that nobody foresaw must not end all that follow

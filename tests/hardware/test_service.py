@@ -266,6 +266,29 @@ async def test_the_version_of_ollama_is_in_the_inventory_as_soon_as_it_is_known(
     await service.close()
 
 
+async def test_a_new_version_is_in_the_inventory_although_the_first_try_failed(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = service_of(machine)
+    await service.start()
+    async with asyncio.timeout(30):
+        before = await service.inventory()
+        real, tries = HostReader.inventory, list[int]()
+
+        def fails_once(reader: HostReader, version: str | None) -> Inventory:
+            tries.append(1)
+            if len(tries) == 1:
+                raise TypeError("once")
+            return real(reader, version)
+
+        monkeypatch.setattr(HostReader, "inventory", fails_once)
+        service.note_ollama_version("0.33.0")
+        after = await service.wait_inventory_changed(before.fingerprint)
+        assert after.host.ollama_version == "0.33.0"
+    assert tries
+    await service.close()
+
+
 async def test_a_process_that_turns_into_ollama_is_found_as_soon_as_ollama_answers(machine: Path) -> None:
     put(machine, "/proc/10/comm", "sh\n")
     put(machine, "/proc/10/stat", "10 (ollama) S 1" + " 0" * 40)
