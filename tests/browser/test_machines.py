@@ -36,6 +36,8 @@ async def test_the_first_machine_is_said_how_to_add_and_seen_when_it_connects(
 ) -> None:
     await expect(bare.locator("main")).to_contain_text("No machine yet")
     await bare.click("a:has-text('Add the first machine')")
+    # New is who comes while the view is there.
+    await expect(bare.locator("h1")).to_have_text("Add a machine")
     async with server.agent("newcomer"):
         await expect(bare.locator("main")).to_contain_text("newcomer is here")
         await bare.click("main a:has-text('newcomer')")
